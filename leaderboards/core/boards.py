@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from dd_bench.records.config_diff import changed_keys
+from dd_bench.records.config_diff import STORED, changed_keys
 from dd_bench.records.metric_names import all_runs_metric
 from dd_bench.records.record import Record
+from dd_bench.runtime.files import canonical
 
 from .board_rows import board_rows
 from .budget import Budgets, budgets, exceeds_ipc, relative_size
@@ -136,18 +137,24 @@ def compared_board(board: Board) -> Board:
 def on_boards(records: Sequence[Record]) -> list[Record]:
     """Return the records that boards show, in their order.
 
-    Left out are
-
-    - records of sets with a chosen precision, see `has_stored_precision`;
-    - evaluations of sets that have been evaluated again in the same way with more networks;
-    - runs of a method with fewer sets than another run with the same settings.
+    Records of sets with a chosen precision (see `has_stored_precision`) are left out, and those that
+    `without_replaced` leaves out.
     """
-    shown = [r for r in records if not has_stored_precision(r)]
+    return without_replaced([r for r in records if not has_stored_precision(r)])
+
+
+def without_replaced(records: Sequence[Record]) -> list[Record]:
+    """Return the records, in their order, without those that a larger measurement replaces.
+
+    A larger measurement is an evaluation of the same sets in the same way with more networks, or a run of the method
+    with more sets and the same settings.
+    """
     cells: dict[object, list[Record]] = defaultdict(list)
-    for r in shown:
-        cells[Track.of(r), r.method, r.ipc, tuple(t.digest for t in r.teachers)].append(r)
+    for r in records:
+        stored = canonical(r.config.get(STORED))
+        cells[Track.of(r), r.method, r.ipc, stored, tuple(t.digest for t in r.teachers)].append(r)
     replaced = {r.key for cell in cells.values() for r in cell if any(_replaces(other, r) for other in cell)}
-    return [r for r in shown if r.key not in replaced]
+    return [r for r in records if r.key not in replaced]
 
 
 def _replaces(other: Record, record: Record) -> bool:

@@ -46,11 +46,16 @@ def budgets(records: Iterable[Record]) -> Budgets:
 def relative_size(record: Record, known: Budgets) -> float | None:
     """Return the stored bytes of a set, divided by those of IPC samples of its dataset per class.
 
-    Return None for the whole training set, and if there is no baseline.
+    Hard labels of images take no bytes, as in `bits_by_part`. Return None for the whole training set, and if there is
+    no baseline.
     """
     budget, parts = _budget(record, known), _own_parts(record)
     if not budget or not parts or record.method == REFERENCE:
         return None
+    if "images" in budget:
+        budget = {name: size for name, size in budget.items() if name != "labels"}
+        if record.label_mode == "hard":
+            parts = {name: size for name, size in parts.items() if name != "labels"}
     return sum(parts.values()) / sum(budget.values())
 
 

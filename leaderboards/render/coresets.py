@@ -10,7 +10,7 @@ from ..core.differences import difference
 from ..core.entries import ACCURACY, has_stored_precision
 from ..core.hyperparameters import CHOSEN, MARKS, origin
 from ..core.method_info import load_links, selects_real
-from ..core.selectors import by_budget
+from ..core.selectors import by_budget, config_value
 from .bits import points
 from .formatting import networks, number
 from .markup import MARKDOWN, markdown_table
@@ -19,7 +19,11 @@ PROTOCOL, MODEL = "dc-300", "convnet(width=32)"
 IPCS = (1, 10, 50)
 _PICKED = ("el2n", "grand", "forgetting", "aum", "least_confidence", "margin", "entropy", "d2", "cad_prune")
 SELECTIONS: tuple[tuple[str, str, tuple[object, ...]], ...] = (
-    *((method, "", ()) for method in ("random", "kmeans", "herding", "kcenter")),
+    ("random", "", ()),
+    *(
+        ("kmeans", "teacher.epochs", (epochs,)) for epochs in (6, 30)
+    ),  # of its feature network, a row for each
+    *((method, "", ()) for method in ("herding", "kcenter")),
     ("kmeans_untrained", "features", ("pixels", "random")),
     *((method, "", ()) for method in ("easiest", "moderate")),
     ("ccs", "beta", (0.0, 0.3, 0.6, 0.9)),
@@ -90,7 +94,7 @@ def _entry(records: Sequence[Record], method: str, ipc: int, key: str, value: ob
     same = [
         r
         for r in records
-        if (r.method, r.ipc) == (method, ipc) and (not key or r.config.get("method", {}).get(key) == value)
+        if (r.method, r.ipc) == (method, ipc) and (not key or config_value(r, f"method.{key}") == value)
     ]
     return max(same, key=by_budget, default=None)
 

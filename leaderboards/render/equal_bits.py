@@ -1,7 +1,8 @@
 """Sets of different methods at equal bits, compared with the best real images at these bits.
 
 A table has all distilled sets, and of the real images the best set of each of the three best methods, of k-means and of
-random images. The others are counted.
+random images. The others are counted. As on the boards, the largest of several measurements of a set, or of a method
+with the same settings, is shown.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dd_bench.records.record import Record
 
 from ..core.bits import EqualBits, equal_bits, precision_of, stored_bits, tracks
+from ..core.boards import without_replaced
 from ..core.budget import Budgets, budgets
 from ..core.differences import difference
 from ..core.entries import CONTROL, has_stored_precision
@@ -35,7 +37,7 @@ def equal_bits_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     known = budgets(records)
     found = []
     for track, group in tracks(records).items():
-        compared = equal_bits(group, known)
+        compared = equal_bits(without_replaced(group), known)
         for i, budget in enumerate(compared):
             name = f"IPC {budget.ipc} × {'float32' if budget.width == 32 else '8 bits'}, {budget.bits:,} bits"
             lines = [_table(budget, known), *_hidden_line(budget, track.path)]

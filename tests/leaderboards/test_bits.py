@@ -174,6 +174,32 @@ def test_sets_of_equal_bits(entries, made):
     assert lines[1][-1] == "" and lines[2][-1].startswith("-3.0 ")
 
 
+def test_tables_of_equal_bits_have_the_largest_measurement(record, made):
+    """Of one set, the evaluation with most networks; of a method, the run with most sets. Precisions are separate."""
+    sizes = {"images": PIXELS}
+    once = {"stored_bytes": sizes, "set_digests": ["a" * 64]}
+    few, many = record("kmeans", 1, [BASE[:5]], **once), record("kmeans", 1, [BASE], **once)
+    two_sets = record(
+        "random", 1, [BASE[:2], BASE[2:4]], stored_bytes=sizes, set_digests=["b" * 64, "c" * 64]
+    )
+    group = [
+        few,
+        many,
+        record("random", 1, [BASE], **once),
+        two_sets,
+        made(BASE, 8),
+        made(BASE, 8, method="kmeans"),
+    ]
+    ((_, table),) = equal_bits_tables(group)
+    assert sorted((row[0], row[2], row[5]) for row in rows_of(table)[1:] if row[0] != "kmeans") == [
+        ("dm", "8 bits, image", "12"),
+        ("random", "8 bits", "2×2"),
+    ]
+    assert [row[5] for row in rows_of(table)[1:] if row[0] == "kmeans"] == ["12"], (
+        "the better of two precisions"
+    )
+
+
 def rows_of(table):
     """The cells of the lines of a Markdown table."""
     lines = [line for line in table.splitlines() if line.startswith("|") and not line.startswith("| ---")]

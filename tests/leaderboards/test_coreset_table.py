@@ -14,7 +14,8 @@ def test_best_sets_their_difference_and_the_values_of_a_row(record):
     stored = {"config": {"method": {}, STORED: {"bits": 8, "precision": "8 bits"}}}
     entries = [
         entry("random", 1, 0.3, n=3),
-        entry("kmeans", 1, 0.5),
+        entry("kmeans", 1, 0.5, teacher={"epochs": 6}),
+        entry("kmeans", 1, 0.4, teacher={"epochs": 30}),
         entry("entropy", 1, 0.6, pick="easy"),
         entry("entropy", 1, 0.2, pick="hard"),
         entry("dm", 1, 0.65),
@@ -29,7 +30,8 @@ def test_best_sets_their_difference_and_the_values_of_a_row(record):
     }
     assert rows["`dm`"] == ["**70.0 ± 1.6**", "**80.0 ± 1.6**", ""], "the entry with the most iterations"
     assert rows["`mtt`"][0] == "80.5 ± 0.7 (n=2) \\[T\\]", "not ranked, so not bold"
-    assert rows["`random`"][0] == "30.0 ± 1.0 (n=3)" and rows["`kmeans`"][0] == "50.0 ± 1.6"
+    assert rows["`random`"][0] == "30.0 ± 1.0 (n=3)" and "`kmeans`" not in rows
+    assert [rows[f"`kmeans`, teacher.epochs {n}"][0] for n in (6, 30)] == ["50.0 ± 1.6", "40.0 ± 1.6"]
     assert rows["`entropy`, pick easy<br>medium<br>hard"][0] == "**60.0 ± 1.6**<br>–<br>20.0 ± 1.6"
     assert rows["*Difference of the two in bold*"] == ["10.0 \\[10.0, 10.0\\]", "", ""]
     assert "T" in table.splitlines()[-1] and coreset_table(entries, "digits") == ""

@@ -394,11 +394,11 @@ def test_bytes_are_compared_with_real_images(record):
     real, float32 = sized(record, "random", 640), sized(record, "dm", 2560)
     canvases, soft = sized(record, "canvas", 163_840), sized(record, "soft", 2560, label_mode="soft")
     (hard, other) = boards([real, float32, canvases, soft], [])
-    assert [hard.sizes[r.key] for r in (real, float32)] == pytest.approx([1, 2640 / 720])
+    assert [hard.sizes[r.key] for r in (real, float32)] == [1, 4], "hard labels take no bytes"
     assert hard.places[canvases.key] == "over_budget" and hard.places[float32.key] != "over_budget"
     table = table_of(hard)
-    assert "[!, 228×]" in table and "3.7×]" in table and "1×]" not in table
-    assert other.sizes[soft.key] == pytest.approx(2640 / 720), "the baseline of another board of the dataset"
+    assert "[!, 256×]" in table and "[4×]" in table and "[1×]" not in table
+    assert other.sizes[soft.key] == pytest.approx(2640 / 640), "the baseline of another board of the dataset"
 
 
 def test_sizes_at_other_ipcs_and_with_teacher_labels(record):
@@ -408,6 +408,6 @@ def test_sizes_at_other_ipcs_and_with_teacher_labels(record):
         update={"stored_bytes": {"images": 640, "labels": 80, "preprocess.matrix": 10**6}}
     )
     (board,) = boards([real, ten, zca], [])
-    assert board.sizes[ten.key] == 2 and board.sizes[zca.key] == 1
+    assert board.sizes[ten.key] == 1 + 7200 / 6400 and board.sizes[zca.key] == 1
     (alone,) = boards([ten], [])
     assert alone.sizes == {}
