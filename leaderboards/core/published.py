@@ -30,6 +30,12 @@ class Published(_Strict):
         description="None for a number without an IPC: training on the whole set, or one that is not stated",
     )
     ipc_stated: bool = Field(default=True, description="False if the source does not state the IPC")
+    nodes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Number of labelled nodes of the set in total, if it is not the same in each class. `ipc`, the "
+        "maximum number per class, is then the same number, as in the experiments in `conf/experiment/paper`",
+    )
     mean: float = Field(ge=0, le=100)
     std: float | None = Field(ge=0, le=100)
     protocol: str = Field(min_length=1, description="evaluation protocol, as far as the source describes it")
@@ -41,20 +47,25 @@ class Published(_Strict):
         "`ipc` is then None: the set can have more images of fewer bits",
     )
     verified: bool = Field(
-        description="whether the number was read in that source; if not, every table marks it as quoted from memory"
+        description="whether the number was read in a source of those who measured it. If not, it is quoted from "
+        "memory, from notes on a paper, or from a table that repeats numbers of other papers, and every table marks it"
     )
 
     @model_validator(mode="after")
     def _one_budget(self) -> Published:
         if not self.ipc_stated and (self.ipc is not None or self.bits_of_ipc is not None):
             raise ValueError("with ipc_stated=false, ipc and bits_of_ipc must be null")
+        if self.nodes is not None and self.ipc != self.nodes:
+            raise ValueError(f"ipc must be {self.nodes}, the number of nodes, got {self.ipc}")
         return self
 
     @property
     def budget(self) -> str:
-        """The IPC, `all` for the whole set, `not stated`, or the budget in bits."""
+        """The IPC, `all` for the whole set, `not stated`, the number of nodes in total, or the budget in bits."""
         if self.bits_of_ipc is not None:
             return f"bits of IPC {self.bits_of_ipc:g} × float32"
+        if self.nodes is not None:
+            return f"{self.nodes} nodes in total"
         return str(self.ipc or "all") if self.ipc_stated else "not stated"
 
 

@@ -17,7 +17,7 @@
     benchmark FILE PATH            a value of benchmarks/results/FILE.json; values of repetitions have an interval.
                                    PATH[0::2] takes every second repetition
     benchmark FILE PATH vs PATH    the difference of two values, paired by repetition
-    published DATASET MODEL METHOD ipc=N [source=TEXT]   a published number, with † if it was quoted from memory
+    published DATASET MODEL METHOD ipc=N [source=TEXT]   a published number, with † if it is quoted
     shipped GROUP NAME PATH        a value of conf/GROUP/NAME.yaml: the setting of a paper
     ratio LINE / LINE              quotient of two of the above
 

@@ -82,7 +82,7 @@ def printed(published: Published, with_std: bool = True) -> str:
 
 
 def published_text(published: Published) -> str:
-    """Return `printed`, with † after a number that was quoted from memory."""
+    """Return `printed`, with † after a number that was quoted from memory or from a secondary source."""
     return printed(published) + "†" * (not published.verified)
 
 

@@ -23,7 +23,8 @@ def frame_of(boards: Sequence[Board], style: Style) -> Any:
     method), `ipc`, `method`, `metric`, `mean`, `std`, `ci_low`, `ci_high`, `sets`, `networks`, `place`,
     `hyperparameters`, `relative_size`, `source`, `checked`, `digest`. Numbers are not rounded. Accuracies are fractions
     in [0, 1], also those of papers. `source` is `measured`, or where a published number was read; `checked` is false if
-    it was quoted from memory. Rows of the whole training set have a line for each IPC of the board.
+    it was quoted from memory or from a secondary source. Rows of the whole training set have a line for each IPC of the
+    board.
     """
     pandas = import_module("pandas")
     lines = [line for board in boards for line in _lines(board, style)]

@@ -19,7 +19,10 @@ UNTESTED = "Not ranked: its spread cannot be estimated, or there is no other ent
 OVER_BUDGET = "Not ranked: its set stores more than IPC images, even at 32 bits per value"
 SMALLEST_EXCESS = 1.05
 """Sets of this relative size or more are marked with it."""
-FROM_MEMORY = "Quoted from memory, not checked against the source. Check it before citing."
+QUOTED = (
+    "Quoted from memory or from a secondary source: notes on a paper, or a table that repeats numbers of other papers. "
+    "Check it before citing."
+)
 
 Highlight = Literal["ranks", "best", "none"]
 """Marks of ranks: `ranks` is the best, those tied with it and those with too few networks; `best` only the best."""
@@ -68,7 +71,7 @@ def _parts(board: Board, markup: Markup, highlight: Highlight, name: str) -> lis
         [note(str(i), text) for i, text in enumerate(board.reasons, 1)],
         _source_lines(board, markup),
         [note(letter, f"{p.source}; {p.protocol}") for letter, p in board.sources.items()],
-        [note("†", FROM_MEMORY)] * any(not p.verified for p in board.sources.values()),
+        [note("†", QUOTED)] * any(not p.verified for p in board.sources.values()),
     ]
 
 

@@ -28,7 +28,7 @@ from ..core.published import PublishedSet
 from ..core.verified import verdicts
 from ..render.cost import Point, points
 from ..render.formatting import csv_text
-from ..render.legend import FROM_MEMORY, legend_of
+from ..render.legend import QUOTED, legend_of
 from ..render.markup import PLAIN
 from ..render.tables import latex
 from .addresses import dataset_url, entry_url, method_url, published_url
@@ -140,7 +140,7 @@ class Pages:
             (self.folder / view.more).write_text(text)
 
     def _published(self) -> None:
-        lead = f"Numbers from papers in percent, each measured under its own protocol. †: {FROM_MEMORY}"
+        lead = f"Numbers from papers in percent, each measured under its own protocol. †: {QUOTED}"
         rows = published_index(self.published)
         self._page("published", "list.html.j2", title="Published numbers", lead=lead, rows=rows)
         names = frozenset(method_names(self.boards))

@@ -73,7 +73,7 @@ def published_rows(
             "cells": [
                 method_cell(cell.method, f"../{method_url(cell.method)}" if cell.method in methods else ""),
                 {"text": short_name(one.model), "title": one.model},
-                cell.ipc or cell.budget,
+                cell.budget if cell.nodes else cell.ipc or cell.budget,
                 {
                     "text": published_text(cell),
                     "sort": cell.mean,
