@@ -6,10 +6,13 @@ Rules for the comments before `defaults`:
 - `KEY=VALUE`, outside the command, is an alternative: the key exists, and the experiment has another value.
 - The numbers of experts, epochs, patches, natural images and compensators follow from the values.
 - `# chosen     CHOICE: ...` says how the hyper-parameters were chosen, in the words of a board.
+- Every command, and every alternative to its overrides, passes the checks of keys and values that a run makes.
 """
 
 import math
 import re
+import shlex
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,9 +22,14 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from dd_bench.cli.sweep_overrides import expand
 from dd_bench.leaderboards.core.hyperparameters import origin
 from dd_bench.methods.infer import INFER
+from dd_bench.pipeline.compose import RunConfig, check_groups
+from dd_bench.pipeline.missing_keys import main_values
 from dd_bench.records.config_diff import leaves, shipped_config, shipped_yaml
+
+from .test_configs import experiment_parameters
 
 FOLDER = Path(str(files("dd_bench.conf"))) / "experiment"
 ALL = sorted(FOLDER.rglob("*.yaml"))
@@ -201,3 +209,71 @@ def test_headers_say_how_the_hyperparameters_were_chosen():
         )
         found = origin(record).choice
         assert lines[0].startswith(f"# chosen     {found}: "), f"{path}: the board shows {found}"
+
+
+COMMAND = re.compile(r"dd-bench (?:run|distill|evaluate|prepare|tune)(?P<sweep> -m)? (?P<overrides>.*)")
+OVERRIDE = re.compile(r"(?P<key>[a-z_]\w*(?:\.\w+)*)=(?P<value>\[[^\]]*\]|[^\s();]*[^\s();,.:'])")
+"""An override in prose, without punctuation after it. `n=5` is not one, because n is not a key of `config.yaml`."""
+
+
+def commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the lines of a header with overrides, and the overrides of the command that each of them means.
+
+    A line either has a command, or alternatives to the overrides of the first command. If a key occurs again in a line,
+    another alternative starts there.
+    """
+    roots, first = {*main_values(), "teacher", "teachers", "experiment", "base", "set"}, None
+    for line in text.partition("\ndefaults:")[0].splitlines():
+        if found := COMMAND.search(line):
+            words = shlex.split(found["overrides"])
+            assert all("=" in word for word in words), f"text after a command: {line}"
+            assert found["sweep"] or len(expand(words)) == 1 or "tune" in line, f"a sweep requires -m: {line}"
+            first = first or words
+            yield line, words
+            continue
+        alternatives: list[dict[str, str]] = [{}]
+        for key, value in OVERRIDE.findall(line):
+            if key.partition(".")[0] in roots:
+                if key in alternatives[-1]:
+                    alternatives.append({})
+                alternatives[-1][key] = f"{key}={value}"
+        for changed in filter(None, alternatives):
+            assert first, f"alternatives before the command: {line}"
+            yield line, [w for w in first if w.partition("=")[0] not in changed] + list(changed.values())
+
+
+def failures(text: str) -> list[str]:
+    """Return the jobs of the commands of a header that a run rejects, with its message.
+
+    Jobs that only combine overrides of earlier jobs in another way are left out.
+    """
+    failed, seen = [], set()
+    for line, words in commands(text):
+        for job in expand(words):
+            if seen.issuperset(job):
+                continue
+            seen.update(job)
+            try:
+                run = RunConfig.of(job)
+                check_groups(run.cfg, run.choices)
+            except ValueError as error:
+                failed.append(f"{line}\n    {shlex.join(job)}: {error}")
+    return failed
+
+
+@pytest.mark.parametrize("path", experiment_parameters(ALL))
+def test_a_run_accepts_every_command(path):
+    failed = failures(path.read_text())
+    assert failed == [], "\n".join(failed)
+
+
+def test_a_rejected_alternative_is_found():
+    """It composes, but a key of the experiment's method remains, which no other method reads."""
+    text = "# command    dd-bench run experiment=fashion_w32_dm\n#            others: method=dsa, method=random n=5\n"
+    assert [words for _, words in commands(text)] == [
+        ["experiment=fashion_w32_dm"],
+        ["experiment=fashion_w32_dm", "method=dsa"],
+        ["experiment=fashion_w32_dm", "method=random"],
+    ]
+    (found,) = failures(text)
+    assert "method=random: method.iterations is not a configuration key" in found
