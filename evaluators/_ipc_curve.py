@@ -16,6 +16,10 @@ MIN_NETWORKS = 5
 """Smallest number of networks for the statement that a control is not below a set: few networks show no difference."""
 _SMALLEST_SCALE, _SMALLEST_EXPONENT = 5e-4, 5e-3
 """Smaller values are printed as 0: the fitted curve is constant."""
+_BOUNDS = {"limit": 1.0, "scale": 10.0, "exponent": 10.0}
+"""Largest values of the parameters of a fit."""
+_AT_BOUND = 5e-4
+"""A parameter this close to its bound is printed as the bound."""
 
 
 class PowerLaw(NamedTuple):
@@ -31,9 +35,17 @@ class PowerLaw(NamedTuple):
         """Whether the accuracy rises with the IPC. Otherwise the limit and the scale have no meaning of their own."""
         return self.scale >= _SMALLEST_SCALE and self.exponent >= _SMALLEST_EXPONENT
 
+    @property
+    def not_identified(self) -> list[str]:
+        """The parameters at which the fit stopped because of a bound. The data do not determine their values."""
+        return [name for name, bound in _BOUNDS.items() if getattr(self, name) >= bound - _AT_BOUND]
+
     def ipc_of(self, accuracy: float) -> float | None:
-        """Return the IPC with this accuracy; None if the curve does not reach it or does not rise."""
-        if accuracy >= self.limit or not self.rises:
+        """Return the IPC with this accuracy.
+
+        None if the curve does not reach it or does not rise, or if a parameter is not identified.
+        """
+        if accuracy >= self.limit or not self.rises or self.not_identified:
             return None
         power = math.log(self.scale / (self.limit - accuracy)) / self.exponent
         return math.exp(power) if power < 50 else None
@@ -42,7 +54,8 @@ class PowerLaw(NamedTuple):
 def fit_power_law(curve: Curve) -> PowerLaw | None:
     """Fit a power law to the mean accuracies by least squares; None for fewer than four IPCs.
 
-    The limit is in [0, 1], and the other parameters are not negative.
+    All parameters are from 0 to their values in `_BOUNDS`. Accuracies that still rise at the largest IPC often do not
+    determine the limit, see `PowerLaw.not_identified`.
     """
     if len(curve) < 4:
         return None
@@ -56,7 +69,9 @@ def fit_power_law(curve: Curve) -> PowerLaw | None:
         return limit - scale * k**-exponent
 
     start = (min(1.0, float(means.max()) + 0.05), 0.3, 0.5)
-    found, _ = curve_fit(law, ipcs, means, p0=start, bounds=([0, 0, 0], [1, 10, 10]), max_nfev=10_000)
+    found, _ = curve_fit(
+        law, ipcs, means, p0=start, bounds=([0, 0, 0], list(_BOUNDS.values())), max_nfev=10_000
+    )
     limit, scale, exponent = (float(v) for v in found)
     return PowerLaw(limit, scale, exponent, float(np.abs(law(ipcs, *found) - means).max()))
 
@@ -90,9 +105,11 @@ def describe_fit(name: str, curve: Curve) -> str:
             f"{name}: no fit, because the accuracy does not rise from IPC {min(curve)} to {max(curve)}, where it is "
             f"from {min(means):.1f} to {max(means):.1f} %"
         )
+    at_bound = [f"{key} is not identified (at its bound {_BOUNDS[key]:g})" for key in law.not_identified]
     return (
         f"{name}: accuracy = {law.limit:.3f} - {law.scale:.3f} * ipc^-{law.exponent:.2f}, fitted to IPC {min(curve)} "
         f"to {max(curve)}, largest residual {100 * law.residual:.1f} points"
+        + "".join(f"; the {text}" for text in at_bound)
     )
 
 
@@ -130,7 +147,8 @@ def describe_equivalent(name: str, control: Curve, accuracies: Sequence[float], 
     """Return how many images per class of a control reach the accuracies of the set at `ipc`, as text.
 
     The result is the geometric mean over networks with its 95 % interval. If a network does not reach the accuracy at
-    the measured IPCs, the text says so, and gives the IPC of the fitted power law as an extrapolation.
+    the measured IPCs, the text says so, and gives the IPC of the fitted power law as an extrapolation, or why the law
+    has none.
     """
     n = len(accuracies)
     found = [equivalent_ipc({k: v[i] for k, v in control.items()}, accuracies[i]) for i in range(n)]
@@ -152,4 +170,6 @@ def describe_equivalent(name: str, control: Curve, accuracies: Sequence[float], 
     beyond = None if law is None else law.ipc_of(fmean(accuracies))
     if beyond is not None and beyond > max(control):
         return f"{text}; extrapolated beyond the measured range: {beyond:.3g}"
+    if law is not None and law.rises and law.not_identified:
+        return f"{text}; not extrapolated, because the {law.not_identified[0]} of the fit is not identified"
     return text

@@ -1,5 +1,6 @@
 """Tests of prefixes of a set: nested images, the fitted curve, and the IPC at which curves meet, on known curves."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -97,6 +98,25 @@ def test_a_curve_that_does_not_rise_has_no_fit(accuracy):
         and "ipc^" not in text
     )
     assert "extrapolated" not in describe_equivalent("random", flat, [0.3], 10)
+
+
+def test_a_limit_at_its_bound_is_not_identified():
+    """Accuracies that still rise by equal steps per decade have no limit below 1."""
+    rising = {k: [0.55 + 0.25 * math.log10(k)] * 5 for k in IPCS[:4]}
+    found = fit_power_law(rising)
+    assert found.limit == pytest.approx(1, abs=1e-6) and found.residual > 0.005
+    assert found.not_identified == ["limit"] and found.ipc_of(0.9) is None
+    assert describe_fit("set", rising).endswith("points; the limit is not identified (at its bound 1)")
+    text = describe_equivalent("random", rising, [0.9] * 5, 10)
+    assert text.endswith(
+        "for 5 of 5 networks; not extrapolated, because the limit of the fit is not identified"
+    )
+    assert fit_power_law(curve(lambda k: 0.0)).not_identified == []
+    assert "not identified" not in describe_fit("set", curve(lambda k: 0.0))
+    shown = "from IPC 1 on, measured up to 10"  # does not depend on a fit
+    assert shown in describe_enough(
+        "random", rising, {k: [v - 0.01 * i for i, v in enumerate(vs)] for k, vs in rising.items()}
+    )
 
 
 def test_images_per_class_that_reach_the_accuracy_of_the_set():
