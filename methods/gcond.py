@@ -17,18 +17,16 @@ from dd_bench.api import (
     State,
     seeded,
     training_nodes,
-    undirected,
 )
 
 from ._arguments import check_at_least, check_choice
 from ._nodes.neighbourhoods import Neighbourhoods
-from ._nodes.pge import EdgeGenerator, normalised, propagated
+from ._nodes.pge import EdgeGenerator, check_threshold, learned_set, normalised, propagated, updates_edges
 from ._nodes.quota import check_quota, initial_nodes, quota, quota_labels
 from ._nodes.surrogate import AdjacencyPowers, AdjacencyRows, Surrogate, gradient_distance
 
 RealBatch = tuple[Tensor, Tensor, AdjacencyRows | AdjacencyPowers | None]
 """Features of nodes, classes of the nodes of a batch, and the edges of GCN or SGC1."""
-CYCLE, EDGE_STEPS = 50, 10  # of 50 iterations, the first 10 update the edges and the others the features
 
 
 class GCond(Method):
@@ -94,10 +92,7 @@ class GCond(Method):
         check_choice("surrogate", surrogate, ("sgc", "sgc1", "gcn"))
         check_at_least(0, inner=inner, hops=hops)
         check_at_least(1, outer=outer, batch_real=batch_real, edge_hidden=edge_hidden, hidden=hidden)
-        if not 0 <= threshold < 1:
-            raise ValueError(
-                f"method.threshold must be in [0, 1), got {threshold}. Example: method.threshold=0.05"
-            )
+        check_threshold(threshold)
         linear = hidden is None
         if surrogate == "gcn" and (structure, hops, linear) != ("none", 2, False):
             raise ValueError(
@@ -139,7 +134,9 @@ class GCond(Method):
 
         def distilled() -> NodeSet:
             with torch.no_grad():
-                return self._set(real, x, labels, edges)
+                if self.structure == "none":
+                    return NodeSet.of(real, x, labels)
+                return learned_set(real, x, labels, edges(x), self.threshold)
 
         state: State = {
             "features": x,
@@ -150,7 +147,7 @@ class GCond(Method):
             generator = ctx.generator("surrogate", step)
             surrogate = Surrogate.draw(x.shape[1], real.num_classes, self.hidden, generator)
             trainer = surrogate.optimizer(self.lr_net)
-            part = "edges" if self.structure == "pge" and step % CYCLE < EDGE_STEPS else "features"
+            part = "edges" if self.structure == "pge" and updates_edges(step) else "features"
             total = torch.zeros((), device=ctx.device)
             for update in range(self.outer):
                 syn = self._synthetic(x, edges, sizes)
@@ -242,12 +239,3 @@ class GCond(Method):
             return gathered(members[order[: self.batch_real]], c)
 
         return batch
-
-    def _set(self, real: RealSet, x: Tensor, labels: Tensor, edges: EdgeGenerator) -> NodeSet:
-        if self.structure == "none":
-            return NodeSet.of(real, x, labels)
-        a = edges(x).cpu()
-        pairs = torch.triu_indices(len(x), len(x), 1)
-        weights = a[pairs[0], pairs[1]]
-        present = weights > self.threshold
-        return NodeSet.of(real, x, labels, *undirected(pairs[:, present], weights[present]))

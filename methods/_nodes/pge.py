@@ -1,9 +1,29 @@
-"""The edge generator of GCond: an adjacency matrix of the synthetic nodes as a function of their features."""
+"""The edge generator of GCond: an adjacency matrix of the synthetic nodes as a function of their features.
+
+Also when it is updated, and the graphs and sets that have its edges.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from dd_bench.api import Adjacency, NodeGraph, NodeSet, RealSet, undirected
+
+CYCLE, EDGE_STEPS = 50, 10  # of 50 iterations, the first 10 update the edges and the others the features
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise ValueError unless the threshold of the edges that are stored is in [0, 1)."""
+    if not 0 <= threshold < 1:
+        raise ValueError(
+            f"method.threshold must be in [0, 1), got {threshold}. Example: method.threshold=0.05"
+        )
+
+
+def updates_edges(step: int) -> bool:
+    """Return whether an iteration updates the edge generator, and not the features."""
+    return step % CYCLE < EDGE_STEPS
 
 
 class EdgeGenerator(nn.Module):
@@ -48,3 +68,18 @@ def propagated(x: Tensor, adjacency: Tensor, hops: int) -> Tensor:
     for _ in range(hops):
         x = matrix @ x
     return x
+
+
+def learned_graph(x: Tensor, adjacency: Tensor) -> NodeGraph:
+    """Return the nodes `x (n, d)` with all edges of a dense matrix A' `(n, n)`, whose gradients their weights keep."""
+    sender, receiver = (1 - torch.eye(len(x), device=x.device)).nonzero().t()
+    return NodeGraph(x, Adjacency(len(x), torch.stack([sender, receiver]), adjacency[receiver, sender]))
+
+
+def learned_set(real: RealSet, x: Tensor, labels: Tensor, adjacency: Tensor, threshold: float) -> NodeSet:
+    """Return a set with the features `x (n, d)` and the edges of A' `(n, n)` whose weight is above `threshold`."""
+    a = adjacency.cpu()
+    pairs = torch.triu_indices(len(x), len(x), 1)
+    weights = a[pairs[0], pairs[1]]
+    present = weights > threshold
+    return NodeSet.of(real, x, labels, *undirected(pairs[:, present], weights[present]))

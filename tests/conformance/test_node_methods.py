@@ -105,6 +105,14 @@ def test_resumed_run_gives_the_same_bytes(distilled, name, stop):
     assert bytes_of(distilled(name, work="killed")) == whole
 
 
+def test_learned_edges_of_gcdm_are_resumed(distilled):
+    values = {"structure": "pge", "edge_hidden": 8, "inner": 1}
+    whole = bytes_of(distilled("gcdm", **values))
+    with pytest.raises(KeyboardInterrupt):
+        distilled("gcdm", work="killed", killed_at=2, **values)
+    assert bytes_of(distilled("gcdm", work="killed", **values)) == whole
+
+
 @each_method
 def test_labels_of_other_splits_do_not_matter(distilled, blocks, name, monkeypatch):
     """Neither through the test split of the set, nor through its validation split."""

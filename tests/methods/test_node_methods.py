@@ -14,11 +14,12 @@ from dd_bench.data.nodes import NodeGraph
 from dd_bench.data.planetoid import planetoid
 from dd_bench.methods._nodes.coverage import greedy_coverage, nearest_neighbours, personalised_pagerank
 from dd_bench.methods._nodes.neighbourhoods import Neighbourhoods
-from dd_bench.methods._nodes.pge import EdgeGenerator, propagated
+from dd_bench.methods._nodes.pge import EdgeGenerator, learned_graph, normalised, propagated
 from dd_bench.methods._nodes.quota import check_quota, quota
 from dd_bench.methods._nodes.surrogate import AdjacencyPowers, AdjacencyRows, Surrogate, gradient_distance
 from dd_bench.methods._nodes.tree import smoothed_features, tree_columns
 from dd_bench.methods.bonsai import costs, fill, matched, neighbourhood
+from dd_bench.models.node_networks import NodeGAT
 from dd_bench.synthetic.nodes import NodeSet
 
 CPU = torch.device("cpu")
@@ -428,6 +429,30 @@ class TestGradientMatching:
         syn = NodeSet.of(blocks, x, torch.tensor([0, 1, 2, 0, 1]), pairs, a[pairs[0], pairs[1]])
         torch.testing.assert_close(propagated(x, a, 2), syn.graph.propagated(2))
 
+    def test_networks_on_learned_edges_equal_the_dense_formula(self, blocks, node_gcn):
+        """The logits, and their gradients with respect to the features and to all entries of A'."""
+        g = torch.Generator().manual_seed(0)
+        x, a = torch.randn(5, 8, generator=g), torch.rand(5, 5, generator=g)
+        a = ((a + a.t()) / 2).fill_diagonal_(0)
+        net = node_gcn(blocks).fresh(0, CPU).eval()
+        (w1, b1), (w2, b2) = (tuple(conv.parameters()) for conv in net.convs)
+        (w1, b1), (w2, b2) = (sorted(pair, key=lambda p: -p.ndim) for pair in ((w1, b1), (w2, b2)))
+
+        def dense(x, a):
+            m = normalised(a)
+            return m @ ((m @ x @ w1.t() + b1).relu() @ w2.t()) + b2
+
+        results = []
+        for forward in (lambda x, a: net(learned_graph(x, a)), dense):
+            leaves = x.clone().requires_grad_(), a.clone().requires_grad_()
+            logits = forward(*leaves)
+            results.append((logits, *torch.autograd.grad(logits.square().sum(), leaves)))
+        off = 1 - torch.eye(5)  # entries on the diagonal are 0 and no edges
+        (found, of_x, of_a), (expected, expected_of_x, expected_of_a) = results
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(of_x, expected_of_x, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(of_a * off, expected_of_a * off, rtol=1e-4, atol=1e-4)
+
     @pytest.mark.parametrize("name", ["gcond", "gcondx", "doscondx", "gcdm"])
     def test_the_loss_decreases(self, make_method, make_ctx, node_gcn, blocks, name):
         fast = {"lr_features": 0.05} | ({"lr_edges": 0.01} if name == "gcond" else {})
@@ -520,6 +545,28 @@ def test_gcdm_trains_the_network_between_two_updates(make_method, make_ctx, node
     assert ctx.rows.losses == [pytest.approx(sum(losses) / 2, rel=1e-4)]
     untrained = make_method("gcdm", inner=0, **values).distill(real, 2, make("untrained"))
     assert not torch.allclose(untrained.features, syn.features)
+
+
+def test_gcdm_with_learned_edges(make_method, make_ctx, node_gcn, blocks):
+    """The first iterations change the edges only, and the loss decreases; a network without edge weights is refused."""
+    real, arch = blocks.train_only(), node_gcn(blocks)
+    values = {"structure": "pge", "edge_hidden": 16, "lr_features": 0.05, "lr_edges": 0.01}
+
+    def run(iterations, **changes):
+        ctx = make_ctx(architecture=arch, work=f"{iterations}{changes}")
+        return make_method("gcdm", iterations=iterations, **values, **changes).distill(real, 2, ctx), ctx
+
+    (start, _), (ten, ctx), (more, _) = run(0), run(10), run(11, inner=1)
+    assert torch.equal(start.features, ten.features) and not torch.equal(start.features, more.features)
+    assert start.edges.shape == ten.edges.shape == (2, 30) and not torch.equal(start.weights, ten.weights)
+    losses = torch.tensor(ctx.rows.losses)
+    assert len(losses) == 10 and bool((losses > 0).all())
+    some, _ = run(10, threshold=0.5)
+    assert some.edges.shape[1] < 30 and float(some.weights.min()) > 0.5
+    gat = replace(arch, make=NodeGAT, knobs={**arch.knobs, "heads": 1}, name="node_gat")
+    for structure, expected in (("none", None), ("pge", "Use method.structure=none, or model=node_gcn")):
+        reason = make_method("gcdm", structure=structure).check_dataset(real, 2, gat)
+        assert reason is expected or reason.endswith(expected)
 
 
 def without_edges(x):
