@@ -120,8 +120,26 @@ def test_cad_is_the_spread_of_the_last_windows(make_method):
     p = torch.stack([1 - e, e], 2)  # EL2N is sqrt(2) e
     method = make_method("cad_prune", points=4, window=2, windows=2)
     torch.testing.assert_close(difficulty(method, p), float64((0.1 + 0.2) / 2, 0))
-    with pytest.raises(ValueError, match="points=4, window=4 and windows=2"):
-        make_method("cad_prune", points=4, window=4, windows=2)
+    method = make_method("cad_prune", points=4, window=2, windows=[0, 1])
+    torch.testing.assert_close(difficulty(method, p), float64((0.4 + 0.1) / 2, 0))
+    for windows in (2, 0, [], [1], [-1]):
+        with pytest.raises(ValueError, match="points=4, window=4 and windows="):
+            make_method("cad_prune", points=4, window=4, windows=windows)
+
+
+def test_the_windows_of_cad_are_those_of_the_paper(make_method):
+    """W windows of J of K points start at K - J - W, ..., K - J - 1, so the last point is in no window."""
+    method = make_method("cad_prune", smoke=False)
+    k, j, w = method.points, method.window, len(method.starts)
+    assert (k, j, method.starts) == (10, 6, [2, 3]) == (10, 6, list(range(k - j - w, k - j)))
+    e = torch.rand(k, 5, generator=GENERATOR, dtype=torch.float64)
+    score = lambda e: difficulty(method, torch.stack([1 - e, e], 2))  # noqa: E731
+    expected = 2**0.5 * (e[2:8].std(0) + e[3:9].std(0)) / 2
+    torch.testing.assert_close(score(e), expected)
+    last = torch.cat([e[:-1], torch.rand(1, 5, dtype=torch.float64)])
+    assert torch.equal(score(last), score(e))
+    entries = make_method("cad_prune", smoke=False, windows=2)  # of committed entries
+    assert entries.starts == [3, 4]
 
 
 def test_cad_compresses_the_recipe_of_the_student(make_method, blobs):
