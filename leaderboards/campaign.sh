@@ -107,6 +107,8 @@ recovery() { # all methods that recover images from teachers, with stored labels
 datadam() { # the released code and DataDAM's own evaluation
     sweep experiment=fashion_w32_datadam method=datadam,datadam_released ipc=1,10,50 protocol=dc-300,datadam-1800
     sweep experiment=fashion_w32_dm ipc=1,10,50 protocol=datadam-1800
+    # the iterations and the real batch of the paper, 84 minutes at ipc 1
+    sweep method=datadam dataset=fashion_mnist model.width=32 ipc=1 protocol=dc-300,datadam-1800
 }
 
 ast_legacy() { # AST's own evaluation, which selects on test data, of its sets and of MTT's

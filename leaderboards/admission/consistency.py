@@ -142,9 +142,11 @@ def _check_dataset(record: Record) -> None:
         raise ValueError(
             f"the dataset is named {name!r}, but its configuration is that of {choice!r}. {_AS_WRITTEN}"
         )
-    if not shipped and values.get("name", name) != name:
+    own = values.get("name", name)
+    # A split, setting or subset of a dataset is named after it: cora_random_split, cora_inductive, x-classes0-4.
+    if not shipped and own != name and not name.startswith((f"{own}_", f"{own}-")):
         raise ValueError(
-            f"the dataset is named {name!r}, but its configuration names it {values['name']!r}. {_AS_WRITTEN}"
+            f"the dataset is named {name!r}, but its configuration names it {own!r}. {_AS_WRITTEN}"
         )
     if isinstance(choice, str) and shipped_config("dataset", choice):
         dataset_overrides(values, name)  # raises if overrides cannot express the values

@@ -237,6 +237,24 @@ def test_dataset_and_teachers_must_agree_with_the_configuration(shipped):
                 check_configuration(changed)
 
 
+@pytest.mark.parametrize(
+    ("name", "accepted"),
+    [
+        *((name, True) for name in ("cora", "cora_random_split", "cora_inductive", "cora-classes0-4")),
+        *((name, False) for name in ("citeseer", "cora2", "cor")),
+    ],
+)
+def test_name_of_a_dataset_begins_with_that_of_its_configuration(shipped, name, accepted):
+    """Splits, settings and subsets have a suffix. Their records could not be added to a leaderboard."""
+    values = {"_choice_": "planetoid", "name": "cora"}
+    record = shipped.model_copy(update={"dataset": name, "config": shipped.config | {"dataset": values}})
+    if accepted:
+        check_configuration(record)
+    else:
+        with pytest.raises(ValueError, match=f"named '{name}', but its configuration names it 'cora'"):
+            check_configuration(record)
+
+
 def test_values_must_be_from_the_configured_networks(shipped):
     check_repeats(shipped)
     for update, message in (
