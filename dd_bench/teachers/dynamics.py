@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,18 +62,23 @@ class Dynamics:
         _, _, begin = mmap_file.read_header(path, layout.kind)
         mmap_file.check_size(path, layout, begin)
         self.net, self.points = net, layout.arrays["norms"][1][0]
-        self._probabilities, self._norms = (
-            mmap_file.array(path, layout, name, begin) for name in ("probabilities", "norms")
+        self._scaled, self._exponents, self._norms = (
+            mmap_file.array(path, layout, name, begin) for name in ("scaled", "exponents", "norms")
         )
 
     def probabilities(self, index: Tensor) -> Tensor:
         """Return the class probabilities of the training images `index (n,)`, float64 `(K, n, k)`.
 
-        They are stored as float16, in which a probability close to 1 has an error of up to 2.4e-4. The largest one is
-        therefore computed from the others, which are small and so have small errors.
+        The largest one is computed from the others, which have a relative error of up to 4.9e-4, see `encode`. So 1
+        minus the largest one has this error too, down to the resolution of float64, 1.1e-16.
         """
-        p = torch.from_numpy(self._probabilities[:, index.cpu().numpy()]).double()
-        top = p.argmax(2, keepdim=True)
+        rows = index.cpu().numpy()
+        scaled, exponents = (
+            self._scaled[:, rows].astype(np.float64),
+            self._exponents[:, rows].astype(np.int32),
+        )
+        p = torch.from_numpy(np.ldexp(scaled, -exponents[..., None]))
+        top = torch.from_numpy(scaled).argmax(2, keepdim=True)
         others = p.scatter(2, top, 0.0)
         return others.scatter(2, top, 1 - others.sum(2, keepdim=True)).to(index.device)
 
@@ -125,13 +131,15 @@ def training_dynamics(
         )
         return seconds
 
-    key = training.identity() | {"outputs": outputs, "points": points}
+    key = training.identity() | {"outputs": outputs, "points": points, "format": _FORMAT}
     entry = cache_entry(ctx.cache, "dynamics", key, build)
     net = load_weights(training.untrained(_SEED), entry / WEIGHTS)
     with reading_entry(entry):
         return Dynamics(net, entry, recorder.layout)
 
 
+_FORMAT = "scaled"
+"""Part of the key of a cache entry. Entries without it have plain float16 probabilities, which are 0 below 3e-8."""
 _TITLE = "the network of the training dynamics"
 _SEED = seed_for(0, "dynamics")
 
@@ -164,7 +172,11 @@ class _Recorder:
     @property
     def layout(self) -> mmap_file.Layout:
         n, k = len(self.training.real.train), self.training.real.num_classes
-        arrays = {"probabilities": ("F16", (self.points, n, k)), "norms": ("F32", (self.points, n))}
+        arrays = {
+            "scaled": ("F16", (self.points, n, k)),
+            "exponents": ("U8", (self.points, n)),
+            "norms": ("F32", (self.points, n)),
+        }
         return mmap_file.Layout("dynamics", {}, arrays)
 
     def train(self, folder: Path) -> tuple[Network, float]:
@@ -176,11 +188,10 @@ class _Recorder:
         if not mmap_file.create(folder / FILE, self.layout):
             remove(folder)  # the checkpoint of a training whose predictions no longer exist
 
-    def write(self, folder: Path, point: int, probabilities: Tensor, norms: Tensor) -> None:
+    def write(self, folder: Path, point: int, scaled: Tensor, exponents: Tensor, norms: Tensor) -> None:
         """Write the predictions at a point (0-based)."""
-        path = folder / FILE
-        mmap_file.write(path, self.layout, "probabilities", point, probabilities.cpu().numpy())
-        mmap_file.write(path, self.layout, "norms", point, norms.cpu().numpy())
+        for name, values in (("scaled", scaled), ("exponents", exponents), ("norms", norms)):
+            mmap_file.write(folder / FILE, self.layout, name, point, values.cpu().numpy())
 
     def write_clean(self, folder: Path, point: int, net: Network) -> None:
         """Compute and write the predictions for the images without augmentation, in eval mode."""
@@ -209,10 +220,11 @@ class _TrainingRecorder(_Recorder):
     """Records the predictions of the training steps. It is the gradient rule of the training, see `train`.
 
     Attributes:
-        probabilities, norms: predictions of the current epoch, on the device.
+        scaled, exponents, norms: predictions of the current epoch, on the device.
     """
 
-    probabilities: Tensor = field(init=False)
+    scaled: Tensor = field(init=False)
+    exponents: Tensor = field(init=False)
     norms: Tensor = field(init=False)
     _index: Tensor = field(init=False)
     _forward: Callable[..., tuple[Tensor, Tensor]] = field(init=False)
@@ -221,13 +233,14 @@ class _TrainingRecorder(_Recorder):
         training, device = self.training, self.training.runtime.device
         n, k = len(training.real.train), training.real.num_classes
         self.create(folder)
-        self.probabilities = torch.zeros(n, k, dtype=torch.float16, device=device)
+        self.scaled = torch.zeros(n, k, dtype=torch.float16, device=device)
+        self.exponents = torch.zeros(n, dtype=torch.uint8, device=device)
         self.norms = torch.zeros(n, device=device)
         self._forward = torch.compile(_outputs, dynamic=False) if training.compiles() else _outputs
 
         def on_epoch(epoch: int, net: Network) -> None:
             if epoch > 1:  # in the first epoch, predictions depend mostly on the position in the epoch
-                self.write(folder, epoch - 2, self.probabilities, self.norms)
+                self.write(folder, epoch - 2, self.scaled, self.exponents, self.norms)
             if epoch == self.points:
                 self.write_clean(folder, epoch - 1, net)
 
@@ -239,7 +252,7 @@ class _TrainingRecorder(_Recorder):
             on_epoch=on_epoch,
             gradient_rule=self,
             fetch=self._fetch(fetch_split(training.real.train)),
-            state={"probabilities": self.probabilities, "norms": self.norms},
+            state={"scaled": self.scaled, "exponents": self.exponents, "norms": self.norms},
         )
 
     def _fetch(self, fetch: Fetch) -> Fetch:
@@ -257,7 +270,7 @@ class _TrainingRecorder(_Recorder):
         """See `GradientRule`. The loss is the usual one; `loss` does not return the predictions."""
         logits, norms = self._forward(net, x, self.training.runtime.autocast)
         target_loss(logits, target).backward()
-        self.probabilities[self._index] = logits.detach().float().softmax(1).half()
+        self.scaled[self._index], self.exponents[self._index] = encode(logits.detach())
         self.norms[self._index] = norms.detach()
 
 
@@ -269,12 +282,33 @@ def _outputs(net: Network, x: Tensor, autocast: bool) -> tuple[Tensor, Tensor]:
     return logits, h.detach().float().norm(dim=1)
 
 
+def encode(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the probabilities of logits `(b, k)` in a form that keeps small ones: `scaled` and `exponents`.
+
+    Images are ranked by small probabilities: those of the easiest images sum to less than 1e-10. In float16, they would
+    be inexact below 6e-5 and 0 below 3e-8. Those of each image are therefore multiplied by the power of two at which
+    the largest of them is in [0.5, 1). Its exponent is at most 126, which 1e-38 needs. Probabilities above 6e-5 have
+    the same rounded values as in float16 without scaling.
+
+    Returns:
+        `scaled`, float16 `(b, k)`, in which 2 marks the largest probability; `exponents`, uint8 `(b,)`. The other
+        probabilities are scaled * 2^-exponents.
+    """
+    logits = logits.float()
+    top = logits.argmax(1, keepdim=True)
+    others = logits.softmax(1).scatter(1, top, 0.0)
+    exponents = -others.amax(1).frexp().exponent.clamp(-126, 0)
+    power = ((exponents + 127) << 23).view(torch.float32)  # 2^exponents, from the bits of a float32
+    return (others * power[:, None]).half().scatter(1, top, 2.0), exponents.to(torch.uint8)
+
+
 @torch.no_grad()
-def clean_outputs(net: Network, training: RealTraining) -> tuple[Tensor, Tensor]:
+def clean_outputs(net: Network, training: RealTraining) -> tuple[Tensor, Tensor, Tensor]:
     """Return the predictions for the training images without augmentation, in eval mode.
 
     Returns:
-        Probabilities, float16 `(n, k)`, and norms of the embeddings, float32 `(n,)`.
+        Scaled probabilities, float16 `(n, k)`, their exponents, uint8 `(n,)`, see `encode`, and norms of the
+        embeddings, float32 `(n,)`.
     """
     split, runtime, was_training = training.real.train, training.runtime, net.training
     size = eval_batch_size(net, split.shape)
@@ -283,5 +317,5 @@ def clean_outputs(net: Network, training: RealTraining) -> tuple[Tensor, Tensor]
     net.eval()
     parts = [_outputs(net, x, runtime.autocast) for x, _ in split.batches(size)]
     net.train(was_training)
-    logits = torch.cat([logits for logits, _ in parts]).float()
-    return logits.softmax(1).half(), torch.cat([norms for _, norms in parts])
+    scaled, exponents = encode(torch.cat([logits for logits, _ in parts]))
+    return scaled, exponents, torch.cat([norms for _, norms in parts])

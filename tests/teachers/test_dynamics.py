@@ -1,9 +1,12 @@
 """Tests of the recorded training dynamics: the right predictions of the right images, and an unchanged training."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from dd_bench.distillation.ranking import select_ranked
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.context import RunContext
 from dd_bench.teachers import dynamics
@@ -102,23 +105,73 @@ def test_killed_training_resumes_with_the_same_bytes(record, monkeypatch, tmp_pa
             record(outputs, folder="killed")
     record(outputs, folder="killed")
     first, second = (load_file(next((tmp_path / f).glob(f"*/{dynamics.FILE}"))) for f in ("cache", "killed"))
-    assert all(torch.equal(first[name], second[name]) for name in ("probabilities", "norms"))
+    assert all(torch.equal(first[name], second[name]) for name in ("scaled", "exponents", "norms"))
 
 
-def test_probabilities_close_to_one_are_not_rounded(tmp_path):
+@pytest.fixture
+def stored(tmp_path):
+    """Function that returns the recorded probabilities `(n, k)` of logits, at one point."""
+
+    def store(logits):
+        n, k = logits.shape
+        arrays = {"scaled": ("F16", (1, n, k)), "exponents": ("U8", (1, n)), "norms": ("F32", (1, n))}
+        layout = dynamics.mmap_file.Layout("dynamics", {}, arrays)
+        dynamics.mmap_file.create(tmp_path / dynamics.FILE, layout)
+        for name, values in zip(arrays, dynamics.encode(logits), strict=False):
+            dynamics.mmap_file.write(tmp_path / dynamics.FILE, layout, name, 0, values.numpy())
+        return Dynamics(None, tmp_path, layout).probabilities(torch.arange(n))[0]
+
+    return store
+
+
+def test_probabilities_close_to_one_are_not_rounded(stored):
     """1 - p of the predicted class is as exact as the small probabilities of the others."""
-    logits = torch.tensor([[9.0, 0.0, 1.0], [12.0, 0.0, 1.0]], dtype=torch.float64)
-    exact = logits.softmax(1)
-    layout = dynamics.mmap_file.Layout(
-        "dynamics", {}, {"probabilities": ("F16", (1, 2, 3)), "norms": ("F32", (1, 2))}
-    )
-    path = tmp_path / dynamics.FILE
-    dynamics.mmap_file.create(path, layout)
-    dynamics.mmap_file.write(path, layout, "probabilities", 0, exact.half().numpy())
-    p = Dynamics(None, tmp_path, layout).probabilities(torch.arange(2))[0]
-    torch.testing.assert_close(1 - p[:, 0], 1 - exact[:, 0], rtol=5e-3, atol=0)
-    assert float(exact.half()[1, 0]) == 1  # the stored value
-    torch.testing.assert_close(p.sum(1), torch.ones(2, dtype=torch.float64))
+    logits = torch.tensor([[9.0, 0.0, 1.0], [12.0, 0.0, 1.0], [1.0, 30.0, 0.0]])
+    exact, p = logits.double().softmax(1), stored(logits)
+    torch.testing.assert_close(1 - p.amax(1), 1 - exact.amax(1), rtol=2e-3, atol=0)
+    assert float(exact.half()[1, 0]) == 1  # in float16
+    torch.testing.assert_close(p.sum(1), torch.ones(3, dtype=torch.float64))
+
+
+def test_images_with_large_logits_are_ordered_by_difficulty(stored, make_method):
+    """Their other probabilities are below 3e-8, the smallest of float16. The easiest image is the last one."""
+    steps = torch.arange(17, 30.01, 0.25)
+    logits = torch.stack([steps, torch.zeros(len(steps)), -0.5 * torch.ones(len(steps))], 1)
+    p, exact = stored(logits)[None], logits.double().softmax(1)[None]
+    assert float(exact.half()[..., 1:].amax()) <= 6e-8
+    for name in ("least_confidence", "margin", "entropy", "easiest", "el2n"):
+        method = make_method(name)
+        score, expected = (method.difficulty(q, None, 0, None) for q in (p, exact))
+        assert score.argsort().tolist() == list(range(len(steps)))[::-1], name
+        torch.testing.assert_close(score, expected, rtol=5e-3, atol=0)
+        assert select_ranked(score, 1, "easy").tolist() == [len(steps) - 1], name
+
+
+def test_larger_probabilities_are_those_of_float16(stored):
+    """So the scores of less confident images do not depend on the scaling."""
+    logits = 3 * torch.randn(500, 10, generator=torch.Generator().manual_seed(0))
+    half = logits.softmax(1).half().double()
+    p, top = stored(logits), half.argmax(1)
+    same = (half > 6.2e-5).scatter(1, top[:, None], False)
+    assert int(same.sum()) > 3000 and torch.equal(p[same], half[same])
+    assert torch.equal(p.argmax(1), logits.argmax(1))
+
+
+def test_extreme_logits(stored):
+    logits = torch.tensor([[0.0, 0.0], [0.0, 89.0], [0.0, 300.0], [1e-3, 0.0]])
+    p = stored(logits)
+    assert p[:3].tolist() == [[0.5, 0.5], [pytest.approx(math.exp(-89), rel=1e-3), 1], [0, 1]]
+    assert p[3].argmax() == 0 and torch.equal(p.sum(1), torch.ones(4, dtype=torch.float64))
+
+
+def test_entries_with_plain_probabilities_are_not_read(record, tmp_path):
+    """They have another key. A file in their format under the new key is reported as damaged."""
+    record("clean")
+    (file,) = tmp_path.glob(f"cache/*/{dynamics.FILE}")
+    arrays = {"probabilities": ("F16", (3, 120, 3)), "norms": ("F32", (3, 120))}
+    dynamics.mmap_file.create(file, dynamics.mmap_file.Layout("dynamics", {}, arrays))
+    with pytest.raises(ValueError, match="is damaged"):
+        record("clean")
 
 
 def test_mixed_images_are_rejected(record):
