@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from sklearn.metrics import roc_auc_score, roc_curve
@@ -16,6 +17,7 @@ from dd_bench.api import (
     ImageSet,
     Measurement,
     Protocol,
+    QuantisedSet,
     RealSet,
     Split,
     SyntheticSet,
@@ -25,6 +27,8 @@ from dd_bench.api import (
 
 from ._scoring import check_at_least, fresh_networks_on, measurement, set_measurement
 from .accuracy import Accuracy
+
+_CLIPS: tuple[Literal["minmax", "mse"], ...] = ("minmax", "mse")
 
 
 class Privacy(Accuracy):
@@ -41,7 +45,8 @@ class Privacy(Accuracy):
       positive rate of 1 %. `hidden`, the ranked metric: 2 (1 - auc), clipped at 1; it is 0 if the attack is perfect.
     - `chance`: AUC with randomly permuted membership.
     - `auc_kept`: AUC with the images of the set as the members, for a set that is a selection of real images. It shows
-      the strength of the attack on networks that were trained on the members themselves.
+      the strength of the attack on networks that were trained on the members themselves. For a quantised selection, the
+      members are the training images that were quantised.
 
     A small set can reveal little about 60,000 images. An `auc` near 0.5 shows that this attack fails, not that every
     attack would. Intervals are over networks for fixed candidates. With a thousand candidates on each side, the
@@ -102,7 +107,8 @@ class Privacy(Accuracy):
             groups["auc_kept"] = (real.train, source.unique())
         elif source is not None:
             notes.append(
-                "the set names training images of another split, as dataset.val_fraction makes: no auc_kept"
+                "no auc_kept: the images of the set are not the training images that it names. They are from another "
+                "split, as dataset.val_fraction makes, or were stored at another precision in more than one step"
             )
         shadow_split = real.test.subset(shadow_index)
         if (size := min(ctx.ipc, int(shadow_split.counts.min()))) < ctx.ipc:
@@ -151,17 +157,24 @@ class Privacy(Accuracy):
 
 def _source_index(syn: SyntheticSet, ctx: EvaluationContext) -> Tensor | None:
     """Return the indices of the training images that form the set according to its card, or None."""
-    if not isinstance(syn, ImageSet) or syn.source is None or syn.space != "pixel":
+    if not isinstance(syn, ImageSet | QuantisedSet) or syn.source is None:
         return None
     return torch.tensor(syn.source, device=ctx.device)
 
 
 def _is_selection(syn: SyntheticSet, real: RealSet, source: Tensor) -> bool:
-    """Return whether the images of the set are the training images `source (n,)`."""
-    assert isinstance(syn, ImageSet)
-    return int(source.max()) < len(real.train) and torch.equal(
-        real.train.pixels(source).cpu(), syn.images.cpu()
-    )
+    """Return whether the images of the set are the training images `source (n,)`, at the precision of the set."""
+    assert isinstance(syn, ImageSet | QuantisedSet)
+    if int(source.max()) >= len(real.train):
+        return False
+    selection = ImageSet.coreset(real, source)
+    if isinstance(syn, ImageSet):
+        pixels, stored = selection.images, syn.images.cpu()
+        return torch.equal(
+            pixels if syn.space == "pixel" else (pixels.float() / 255).to(stored.dtype), stored
+        )
+    quantisers = [replace(syn.quantiser, clip=clip) for clip in _CLIPS]  # a set does not store `clip`
+    return any(torch.equal(QuantisedSet.of(selection, q).codes, syn.codes.cpu()) for q in quantisers)
 
 
 Groups = dict[str, tuple[Split, Tensor]]

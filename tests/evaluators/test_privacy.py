@@ -7,9 +7,12 @@ from torch import nn
 
 from dd_bench.api import EvaluationContext
 from dd_bench.evaluators import privacy
-from dd_bench.evaluators.privacy import Privacy, _scores, _shadow_statistics, confidence
+from dd_bench.evaluators.privacy import Privacy, _is_selection, _scores, _shadow_statistics, confidence
 from dd_bench.runtime.cache import Cache
 from dd_bench.synthetic.images import ImageSet
+from dd_bench.synthetic.precision import store_as
+from dd_bench.synthetic.quantisation import Quantiser
+from dd_bench.synthetic.quantised import QuantisedSet
 
 from .conftest import notes_of, scores_by_network
 
@@ -91,6 +94,39 @@ def test_no_auc_kept_for_another_split(noisy, syn, make_ctx):
     assert "auc_kept" not in {s.metric for s in scores} and any(
         "another split" in note for note in notes_of(Privacy(**KNOBS), shifted, noisy, ctx)
     )
+
+
+@pytest.mark.parametrize(
+    "quantiser",
+    [
+        Quantiser(2),
+        Quantiser(3, per="set", clip="mse"),
+        Quantiser(2, per="patch", patch=4, groups=3),
+    ],
+    ids=lambda q: q.text,
+)
+def test_a_quantised_selection_is_recognised(noisy, syn, quantiser):
+    source = torch.tensor(syn.source)
+    stored = QuantisedSet.of(syn, quantiser)
+    assert _is_selection(stored, noisy, source)
+    assert not _is_selection(stored, noisy, (source + 1) % len(noisy.train))
+    assert not _is_selection(QuantisedSet.of(stored, Quantiser(6)), noisy, source)
+
+
+def test_auc_kept_of_a_quantised_selection(noisy, syn, make_ctx):
+    """The networks are trained on the decoded images; the members are the training images. Twice quantised: a note."""
+    ctx, stored = make_ctx(epochs=2), QuantisedSet.of(syn, Quantiser(4))
+    (scores, _) = scores_by_network(Privacy(**KNOBS), stored, noisy, ctx)
+    assert "auc_kept" in {s.metric for s in scores}
+    twice = QuantisedSet.of(stored, Quantiser(6))
+    (note,) = [n for n in notes_of(Privacy(**KNOBS), twice, noisy, ctx) if "auc_kept" in n]
+    assert "in more than one step" in note
+
+
+@pytest.mark.parametrize("store", ["float16", "float32"])
+def test_a_selection_in_floating_point_is_recognised(noisy, syn, store):
+    stored, _ = store_as(syn, store)
+    assert stored.space == "unit" and _is_selection(stored, noisy, torch.tensor(syn.source))
 
 
 def test_confidence_is_the_log_odds(noisy):
