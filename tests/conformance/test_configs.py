@@ -168,15 +168,10 @@ def test_runtimes_are_valid(path):
 
 
 def experiment_parameters(paths: list[Path]) -> Iterator[Any]:
-    """Mark all but the first paper experiment of each method and dataset as slow; the others differ in ipc."""
-    seen = set()
+    """Mark the experiments of papers as slow: there are many of them, and CI runs the slow tests of this folder too."""
     for path in paths:
-        family = path.parent, path.stem.rpartition("_ipc")[0] or path.stem
-        later = family in seen and "paper" in path.parts
-        seen.add(family)
-        yield pytest.param(
-            path, marks=pytest.mark.slow if later else (), id=str(path.relative_to(CONF / "experiment"))
-        )
+        slow = pytest.mark.slow if "paper" in path.parts else ()
+        yield pytest.param(path, marks=slow, id=str(path.relative_to(CONF / "experiment")))
 
 
 @pytest.mark.parametrize("path", experiment_parameters(EXPERIMENTS))
