@@ -91,8 +91,12 @@ def test_a_command_composes_to_the_configuration_of_its_entry(record):
 
 @pytest.mark.slow
 def test_all_commands_compose():
+    """Sets that others made have no command."""
     for record in load_entries(ENTRIES):
-        composed(run_command(record))
+        if command := run_command(record):
+            composed(command)
+        else:
+            assert record.method.endswith("-authors") and record.config.get("set")
 
 
 def test_the_command_that_evaluates_a_set():
