@@ -14,7 +14,7 @@ RESULTS := $(shell grep -l "^<!-- table " docs/results/*.md)
 
 export PYTHONDONTWRITEBYTECODE :=   # write .pyc files: tests start dozens of processes
 
-.PHONY: help install demo test test-all lint type golden tables docs site architecture benchmark cuda-check clean
+.PHONY: help install demo test test-all test-files lint type golden tables docs site architecture benchmark cuda-check clean
 
 help:                   ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -40,6 +40,9 @@ test: $(STAMP)          ## lint, type check, fast tests
 
 test-all: $(STAMP)      ## also the slow tests
 	$(BIN)/python -m pytest -q $(SPREAD) -m "not gpu"
+
+test-files: $(STAMP)    ## slow tests of the files of this repository: experiments, claims, the site in a browser, the notebook
+	$(BIN)/python -m pytest -q $(SPREAD) -m slow tests/conformance tests/docs tests/hub tests/leaderboards
 
 lint: $(STAMP)          ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

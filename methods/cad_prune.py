@@ -27,8 +27,7 @@ class CADPrune(ScoreCoreset):
 
     Deviations: there is no released code; this follows secondary notes on the paper. The paper records EL2N after
     epochs. With few images per class, the student's compute is less than ten epochs, so this records it after steps.
-    The compressed recipe is that of the protocol `dc-300`, whatever the run's protocol is. Entries from before this
-    recipe have `teacher.schedule=cosine`, with `teacher.steps` set to those of the student, and `windows=2`.
+    The compressed recipe is that of the protocol `dc-300`, whatever the run's protocol is.
     """
 
     citation = "CAD-Prune, arXiv 2604.18811, CVPR 2026"

@@ -14,7 +14,7 @@ from dd_bench.records.intervals import Difference
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import canonical
 
-from .budget import Budgets
+from .budget import Budgets, needed
 from .differences import difference, is_paired
 from .entries import REFERENCE, Track, has_stored_precision
 
@@ -22,18 +22,13 @@ MIN_NETWORKS = 10
 """Smallest number of paired networks for the statement that a precision loses nothing."""
 MAX_LOSS = 0.01
 """A precision loses nothing only if the interval of the difference excludes a loss of this size, one point."""
-_SOFT = "soft"
 _ENTROPY = "entropy bits"
 _FILES = ("zstd bytes", "PNG bytes", "WebP bytes")
 
 
 def bits_by_part(record: Record) -> dict[str, int]:
     """Return the bits of one set of a record by part. Hard labels have no part."""
-    return {
-        name: 8 * size
-        for name, size in record.stored_bytes.items()
-        if name != "labels" or record.label_mode == _SOFT
-    }
+    return {name: 8 * size for name, size in needed(record.stored_bytes, record.label_mode).items()}
 
 
 def stored_bits(record: Record) -> int:

@@ -7,6 +7,7 @@ size is taken from the random baseline of the same dataset, so that no dataset m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from dd_bench.records.record import Record
 
@@ -19,6 +20,7 @@ TEACHER_LABELS = "teacher labels"
 MAX_WIDTH = 4
 """A stored value has at most 32 bits, so images of a set take at most four times the bytes of images with 8 bits."""
 
+T = TypeVar("T", int, float)
 Budgets = Mapping[tuple[str, int], Mapping[str, float]]
 
 
@@ -46,17 +48,23 @@ def budgets(records: Iterable[Record]) -> Budgets:
 def relative_size(record: Record, known: Budgets) -> float | None:
     """Return the stored bytes of a set, divided by those of IPC samples of its dataset per class.
 
-    Hard labels of images take no bytes, as in `bits_by_part`. Return None for the whole training set, and if there is
-    no baseline.
+    Hard labels of images are not counted, see `needed`. Return None for the whole training set, and if there is no
+    baseline.
     """
     budget, parts = _budget(record, known), _own_parts(record)
     if not budget or not parts or record.method == REFERENCE:
         return None
     if "images" in budget:
-        budget = {name: size for name, size in budget.items() if name != "labels"}
-        if record.label_mode == "hard":
-            parts = {name: size for name, size in parts.items() if name != "labels"}
+        budget, parts = needed(budget, "hard"), needed(parts, record.label_mode)
     return sum(parts.values()) / sum(budget.values())
+
+
+def needed(parts: Mapping[str, T], label_mode: str) -> dict[str, T]:
+    """Return the parts of a set without hard labels.
+
+    They take no bits: a set has the same number of images of each class, so they can be stored class by class.
+    """
+    return {name: size for name, size in parts.items() if name != "labels" or label_mode == "soft"}
 
 
 def exceeds_ipc(record: Record, known: Budgets) -> bool:

@@ -20,9 +20,8 @@ IPCS = (1, 10, 50)
 _PICKED = ("el2n", "grand", "forgetting", "aum", "least_confidence", "margin", "entropy", "d2", "cad_prune")
 SELECTIONS: tuple[tuple[str, str, tuple[object, ...]], ...] = (
     ("random", "", ()),
-    *(
-        ("kmeans", "teacher.epochs", (epochs,)) for epochs in (6, 30)
-    ),  # of its feature network, a row for each
+    ("kmeans", "teacher.epochs", (6,)),  # of the feature network
+    ("kmeans", "teacher.epochs", (30,)),
     *((method, "", ()) for method in ("herding", "kcenter")),
     ("kmeans_untrained", "features", ("pixels", "random")),
     *((method, "", ()) for method in ("easiest", "moderate")),
